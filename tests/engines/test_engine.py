@@ -27,6 +27,7 @@ from metaloss.inner.classifiers.shared import SharedMlp
 from metaloss.inner.loop import Inner, train
 from metaloss.inner.observers import scores, validate
 from metaloss.losses.base import CrossEntropies, TrainingTargets
+from metaloss.losses.formulas import Formulas
 
 P = 5
 T = 6
@@ -460,8 +461,9 @@ def test_a_chunk_has_one_task_and_many_candidates_unless_losses_ask_for_more(epi
 
 @classifiers
 def test_losses_that_are_cut_differently_are_observed_as_each_is_alone(
-    engine, open_tiny, classifier
+    engine, open_tiny, classifier, monkeypatch
 ):
+    monkeypatch.setattr(Formulas, "tasks_per_call", 8)
     episodes = family_with(open_tiny, classifier)
     one = engine()
     genome, population = candidates("tree")
