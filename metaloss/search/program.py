@@ -315,7 +315,7 @@ def _compiles(genome: Genome) -> str:
     of_formulas = isinstance(genome, SymbolicGenome)
     if not kernels.available() or cache.is_filled("programs" if of_formulas else "perceptron"):
         return ""
-    return " (the first time, loops are compiled: up to half a minute)"
+    return " (the first time, loops are compiled: about a minute)"
 
 
 @contextlib.contextmanager
