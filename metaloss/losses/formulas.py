@@ -104,7 +104,7 @@ class Formulas(ToldClock):
         losses = replace(self, **changes)
         if self.shared is not None:
             # How they run is the same for any numbers.
-            kept: tuple[str, ...] = ("_compiled",)
+            kept: tuple[str, ...] = ("_compiled", "_moves_logits")
             if self._compiled is None:
                 kept += ("_plan",) if self._grouped else ("_programs", "_calls")
             losses.__dict__.update({name: getattr(self, name) for name in kept})
@@ -134,14 +134,15 @@ class Formulas(ToldClock):
 
         It is fastest where `logits.mT` is contiguous.
         """
-        z = self._before_softmax(logits.mT.contiguous())  # [P T C B]
+        z = logits.mT.contiguous()  # [P T C B]
+        z = self._before_softmax(z) if self._moves_logits else z
         compiled = None if torch.compiler.is_compiling() else self._compiled
         if compiled is None or z.dtype != self._bound.planes.dtype:
             gradient = self._by_torch(z)
         else:
             past = self._past_like(z) if self.reads_past else None
             gradient = compiled.logit_gradient(z, past, self._bound, self.clock)
-        if self._scales is not None:
+        if self._moves_logits and self._scales is not None:
             gradient = gradient.mul_(self._scales)
         return weigh_images(gradient.mT, self._bound.weight)
 
@@ -196,6 +197,12 @@ class Formulas(ToldClock):
     def _compiled(self) -> CompiledFormulas | None:
         """The gradient by a compiled interpreter; None where torch computes it."""
         return None if self._grouped else CompiledFormulas.of(self.formulas, self._bound)
+
+    @cached_property
+    def _moves_logits(self) -> bool:
+        """Whether a formula's softmax sees other logits than the classifier gives."""
+        usual = (NO_SCALE, NO_SHIFT, 1)
+        return any((f.scale, f.shift, f.temperature) != usual for f in self.formulas)
 
     @cached_property
     def _programs(self) -> list[Program]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -109,10 +110,21 @@ def _parts_without_clock(e: Expression) -> Iterator[Expression]:
 def _evaluate(e: Expression, target: Tensor, known: dict[Expression, Tensor]) -> Tensor:
     """An expression of targets, C and constants; `known` is filled with all that lie within it."""
     if e not in known:
-        if e.is_constant or e.head == "C":
-            known[e] = target.new_tensor(e.value if e.is_constant else target.shape[-1])
+        if not e.terminals:
+            known[e] = _constant(e, target.dtype).to(target.device)
+        elif e.head == "C":
+            known[e] = target.new_tensor(target.shape[-1])
         elif e.head == "y":
             known[e] = target
         else:
             known[e] = PRIMITIVES[e.head].run(*[_evaluate(a, target, known) for a in e.args])
     return known[e]
+
+
+# Cached, because every binding asks for all constants of its formulas again.
+@lru_cache(maxsize=1 << 12)
+def _constant(e: Expression, dtype: torch.dtype) -> Tensor:
+    """The value of an expression of constants."""
+    if e.is_constant:
+        return torch.tensor(e.value, dtype=dtype)
+    return PRIMITIVES[e.head].run(*[_constant(a, dtype) for a in e.args])
