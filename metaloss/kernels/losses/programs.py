@@ -129,7 +129,8 @@ def logit_gradient(logits, past, planes, numbers, programs, factor, lanes, gradi
 
     Args:
         logits: [N C B].
-        past: what each image was predicted to be before, [N C B]; of no length where none is read.
+        past: what each image was predicted to be before, [N C B]; where no formula reads it,
+            anything.
         planes: what depends on targets and classes, [S T C B].
         numbers: what does not, [K].
         programs: `Programs` that give the gradient by log p.
