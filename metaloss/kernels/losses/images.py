@@ -1,4 +1,4 @@
-"""Blocks of images as the adjoints of losses' gradients read and store them."""
+"""Blocks of images as losses' gradients and their adjoints read and store them."""
 
 # mypy: disable-error-code="no-untyped-def"
 

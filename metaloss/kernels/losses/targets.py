@@ -11,10 +11,11 @@ from metaloss.kernels.functions.exponential import ONE, expm1
 from metaloss.kernels.functions.logarithm import log1p
 from metaloss.kernels.functions.softmax import softmax
 from metaloss.kernels.jit import compiled
+from metaloss.kernels.losses.images import load
 
 
 @compiled
-def add_along(total, u, knots, curve):
+def _add_along(total, u, knots, curve):
     """Adds to `total` a curve at logarithms of probabilities u, both [columns]."""
     zero = total.dtype.type(0)
     for i in range(len(u)):
@@ -49,6 +50,39 @@ def fill(part, whole, at, block):
 
 
 @compiled
+def fill_targets(q, total, curves, u, y, factor, knots, curve):
+    """Fills every class's target [C lanes], and the sum of all of them [lanes].
+
+    Args:
+        q: filled with the targets.
+        total: filled with their sum.
+        curves: filled with u of the label's class and what curves 0 and 2 give there, [3 lanes].
+        u: log p as the curves read it, [C lanes].
+        y: the labels.
+        factor: of the targets of other classes.
+        knots: of the curves.
+        curve: at the knots, [3 K].
+    """
+    q[:] = 0
+    total[:] = 0
+    curves[:] = 0
+    true = curves[0]
+    of_true = curves[1]
+    of_other = curves[2]
+    for c in range(len(q)):
+        for b in range(len(total)):
+            true[b] += u[c, b] * y[c, b]
+    _add_along(q.reshape(-1), u.reshape(-1), knots, curve[1])
+    _add_along(of_true, true, knots, curve[0])
+    _add_along(of_other, true, knots, curve[2])
+    for c in range(len(q)):
+        for b in range(len(total)):
+            other = (q[c, b] + of_other[b]) / np.float32(len(q)) * factor[c, b]
+            q[c, b] = other + y[c, b] * (of_true[b] - other)
+            total[b] += q[c, b]
+
+
+@compiled
 def logit_gradient(
     logits, target, curves, knots, reference, shift, importance, factors, lanes, gradient
 ):
@@ -80,10 +114,8 @@ def logit_gradient(
     q = buffers[4]  # targets
     factor = buffers[5]  # of the targets of other classes
     factor[:] = 1
-    true = np.empty(lanes, np.float32)  # u of the label's class
-    of_true = np.empty(lanes, np.float32)  # the target of the label's class
-    of_other = np.empty(lanes, np.float32)  # what it adds to the targets of others
     total = np.empty(lanes, np.float32)  # of all targets
+    at_true = np.empty((3, lanes), np.float32)  # u of the label's class, and curves there
     for n in range(count):
         curve = curves[n // tasks]
         t = n % tasks
@@ -92,12 +124,7 @@ def logit_gradient(
         for at in range(0, images, lanes):
             # --- load: the last block may hold fewer images than lanes; the rest stays zero ---
             block = min(lanes, images - at)
-            logp[:] = 0
-            y[:] = 0
-            for c in range(classes):
-                for b in range(block):
-                    logp[c, b] = logits[n, c, at + b] + moved[c]
-                    y[c, b] = target[t, c, at + b]
+            load(logp, y, logits[n], target[t], moved, at)
             fill(factor, factors[n % len(factors)], at, block)
 
             # --- probabilities, and their logarithms as the curves read them ---
@@ -106,24 +133,7 @@ def logit_gradient(
                 u[:] = logp
             else:
                 read(u.reshape(-1), logp.reshape(-1), guess, offset, scale)
-            true[:] = 0
-            for c in range(classes):
-                for b in range(lanes):
-                    true[b] += u[c, b] * y[c, b]
-
-            # --- targets: curve 1 at each class's own probability, 0 and 2 at the label's class's
-            q[:] = 0
-            of_true[:] = 0
-            of_other[:] = 0
-            total[:] = 0
-            add_along(q.reshape(-1), u.reshape(-1), knots, curve[1])
-            add_along(of_true, true, knots, curve[0])
-            add_along(of_other, true, knots, curve[2])
-            for c in range(classes):
-                for b in range(lanes):
-                    other = (q[c, b] + of_other[b]) / np.float32(classes) * factor[c, b]
-                    q[c, b] = other + y[c, b] * (of_true[b] - other)
-                    total[b] += q[c, b]
+            fill_targets(q, total, at_true, u, y, factor, knots, curve)
 
             # --- store p Σ q - q, weighed ---
             for c in range(classes):

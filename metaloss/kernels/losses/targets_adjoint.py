@@ -12,7 +12,7 @@ from metaloss.kernels.functions.softmax import softmax
 from metaloss.kernels.instructions.modes import flush_tiny_numbers, restore_modes
 from metaloss.kernels.jit import compiled
 from metaloss.kernels.losses.images import away, load, load_change, store
-from metaloss.kernels.losses.targets import add_along, fill, read
+from metaloss.kernels.losses.targets import fill, fill_targets, read
 
 
 @compiled
@@ -68,39 +68,6 @@ def _read_back(by_u, logp, u, guess, scale):
 
 
 @compiled
-def _fill_targets(q, total, curves, u, y, factor, knots, curve):
-    """Fills every class's target [C lanes], and the sum of all of them [lanes].
-
-    Args:
-        q: filled with the targets.
-        total: filled with their sum.
-        curves: filled with u of the label's class and what curves 0 and 2 give there, [3 lanes].
-        u: log p as the curves read it, [C lanes].
-        y: the labels.
-        factor: of the targets of other classes.
-        knots: of the curves.
-        curve: at the knots, [3 K].
-    """
-    q[:] = 0
-    total[:] = 0
-    curves[:] = 0
-    true = curves[0]
-    of_true = curves[1]
-    of_other = curves[2]
-    for c in range(len(q)):
-        for b in range(len(total)):
-            true[b] += u[c, b] * y[c, b]
-    add_along(q.reshape(-1), u.reshape(-1), knots, curve[1])
-    add_along(of_true, true, knots, curve[0])
-    add_along(of_other, true, knots, curve[2])
-    for c in range(len(q)):
-        for b in range(len(total)):
-            other = (q[c, b] + of_other[b]) / np.float32(len(q)) * factor[c, b]
-            q[c, b] = other + y[c, b] * (of_true[b] - other)
-            total[b] += q[c, b]
-
-
-@compiled
 def _back_through_targets(by_u, totals, room, of_q, true, u, y, factor, knots, curve):
     """Fills the derivatives by u [C lanes], from the adjoint of the targets, which is overwritten.
 
@@ -110,7 +77,7 @@ def _back_through_targets(by_u, totals, room, of_q, true, u, y, factor, knots, c
         room: two rows for each image and one for each class of it, [C + 3 lanes].
         of_q: the adjoint of the targets, [C lanes].
         true: u of the label's class, [lanes].
-        u: as for `_fill_targets`, as the next four.
+        u: as for `fill_targets`, as the next four.
         y: the labels.
         factor: of the targets of other classes.
         knots: of the curves.
@@ -205,7 +172,7 @@ def logit_gradient_adjoint(
                 u[:] = logp
             else:
                 read(u.reshape(-1), logp.reshape(-1), guess, offset, scale)
-            _fill_targets(q, total, at_true, u, y, factor, knots, curves[i])
+            fill_targets(q, total, at_true, u, y, factor, knots, curves[i])
 
             # --- backward: the product is Σ q (Σ p v - v), through the targets, then log p ---
             away(of_q, v, p)
