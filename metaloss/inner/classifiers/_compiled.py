@@ -40,9 +40,9 @@ class CompiledProduct(Product):
         from metaloss.kernels.classifiers import perceptron
 
         transposed = self.left.mT.is_contiguous()
-        left = _array(self.left.mT if transposed else self.left.contiguous())
+        left = array(self.left.mT if transposed else self.left.contiguous())
         perceptron.descend(
-            _array(weight), left, _array(self.right), left.dtype.type(rate), transposed
+            array(weight), left, array(self.right), left.dtype.type(rate), transposed
         )
 
 
@@ -54,7 +54,7 @@ class CompiledMlp(SharedMlp):
         from metaloss.kernels.classifiers import perceptron
 
         logits = self._logits(params, inputs)
-        perceptron.classify(*self._kernel_args(params, inputs), _array(logits))
+        perceptron.classify(*self._kernel_args(params, inputs), array(logits))
         return logits.mT
 
     def gradients(self, params: Params, inputs: Any, slope: LogitGradient) -> Gradients:
@@ -66,13 +66,13 @@ class CompiledMlp(SharedMlp):
         logits = self._logits(params, inputs)
         *_, weights, _ = kernel_args
         hidden = [a.new_empty(*a.shape[:2], len(inputs), width) for width in self.hidden]
-        layers = tuple(map(_array, hidden))
-        perceptron.forward(*kernel_args, layers, _array(logits))
+        layers = tuple(map(array, hidden))
+        perceptron.forward(*kernel_args, layers, array(logits))
         delta = slope(logits.mT).mT.contiguous()
         back = [torch.empty_like(x) for x in hidden]
         biases = [torch.empty_like(b) for b in self._later(params, "b")]
         perceptron.backward(
-            _array(delta), weights, layers, tuple(map(_array, back)), tuple(map(_array, biases))
+            array(delta), weights, layers, tuple(map(array, back)), tuple(map(array, biases))
         )
         gradients: dict[str, Tensor | Product] = {f"b{i}": b for i, b in enumerate(biases, 1)}
         lefts = [*(x.mT for x in back[1:]), delta]
@@ -99,18 +99,18 @@ class CompiledMlp(SharedMlp):
                     return whole(kernel_args, rates(rate))
             # New at every step: a loss may keep them.
             logits = self._logits(params, inputs)
-            perceptron.forward(*kernel_args, layers, _array(logits))
-            delta = _array(slope(logits.mT).mT.contiguous())
+            perceptron.forward(*kernel_args, layers, array(logits))
+            delta = array(slope(logits.mT).mT.contiguous())
             perceptron.train_step(delta, weights, biases, a, layers, rates(rate))
 
         return step
 
     def _kernel_args(self, params: Params, inputs: Any) -> tuple[Any, ...]:
         """What both passes read, candidates and tasks along one axis."""
-        weights, biases = (tuple(map(_array, self._later(params, kind))) for kind in "wb")
+        weights, biases = (tuple(map(array, self._later(params, kind))) for kind in "wb")
         start = inputs.start.contiguous().numpy()
         kernel = inputs.kernel.contiguous().numpy()
-        return start, kernel, params["c"].flatten().numpy(), _array(params["a"]), weights, biases
+        return start, kernel, params["c"].flatten().numpy(), array(params["a"]), weights, biases
 
     def _later(self, params: Params, kind: str) -> list[Tensor]:
         return [params[f"{kind}{i}"] for i in range(1, len(self.hidden) + 1)]
@@ -141,7 +141,7 @@ class Rates:
         return self.last[1]
 
 
-def _array(x: Float[Tensor, "P T ..."]) -> Any:
+def array(x: Float[Tensor, "P T ..."]) -> Any:
     """The tensor's memory, candidates and tasks along one axis."""
     # Shares the tensor's memory where that is contiguous: kernels write their results into it.
     return x.flatten(0, 1).numpy()

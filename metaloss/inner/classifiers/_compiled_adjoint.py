@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metaloss.inner.classifiers import Classifier, LogitGradient, Params, SlopeAdjoint, dense
-from metaloss.inner.classifiers._compiled import CompiledMlp, _array
+from metaloss.inner.classifiers._compiled import CompiledMlp, array
 from metaloss.inner.classifiers.shared import rows_of
 
 
@@ -39,13 +39,13 @@ class ReversibleMlp(CompiledMlp):
         logits = self._logits(params, inputs)
         shape = (*logits.shape[:2], len(inputs))
         hidden = [logits.new_empty(*shape, width) for width in self.hidden]
-        perceptron.forward(*kernel_args, _arrays(hidden), _array(logits))
+        perceptron.forward(*kernel_args, _arrays(hidden), array(logits))
         first = rows_of(direction["a"], inputs).clone()
         changes = [first, *map(torch.empty_like, hidden[1:])]
         moved = tuple(_arrays(self._later(direction, kind)) for kind in "wb")
         change = torch.empty_like(logits)
         perceptron_adjoint.change_layers(
-            _arrays(hidden), weights, *moved, _arrays(changes), _array(change)
+            _arrays(hidden), weights, *moved, _arrays(changes), array(change)
         )
 
         # --- backward: the adjoints of the logits and of their change, then of the parameters ---
@@ -53,15 +53,15 @@ class ReversibleMlp(CompiledMlp):
         later = [[torch.empty_like(x) for x in self._later(params, kind)] for kind in "wb"]
         by_first = torch.empty_like(params["a"])
         perceptron_adjoint.adjoint_of_layers(
-            _array(of_value.mT.contiguous()),
-            _array(of_change.mT.contiguous()),
+            array(of_value.mT.contiguous()),
+            array(of_change.mT.contiguous()),
             kernel,
             weights,
             moved[0],
             _arrays(hidden),
             _arrays(changes),
             *map(_arrays, later),
-            _array(by_first),
+            array(by_first),
         )
         adjoint = {
             f"{kind}{i}": x
@@ -73,4 +73,4 @@ class ReversibleMlp(CompiledMlp):
 
 def _arrays(tensors: list[Tensor]) -> tuple[Any, ...]:
     """The tensors' memories, candidates and tasks along one axis."""
-    return tuple(map(_array, tensors))
+    return tuple(map(array, tensors))

@@ -13,6 +13,7 @@ from metaloss import kernels
 from metaloss.core.streams import Stream
 from metaloss.data.episodes import Tasks
 from metaloss.inner.classifiers import Bound, Gradients, LogitGradient, Params
+from metaloss.inner.classifiers._compiled import array
 from metaloss.inner.classifiers.cnn import Cnn
 from metaloss.kernels.classifiers.stages import Stages
 
@@ -97,12 +98,12 @@ class CompiledCnn(Cnn):
         backward(
             x,
             table,
-            _array(delta),
+            array(delta),
             parameters,
             head,
             *kept,
-            _array(found),
-            *map(_array, gradients.values()),
+            array(found),
+            *map(array, gradients.values()),
         )
         parts = found.split([params[name][0, 0].numel() for name in self._names], 2)
         stages = {
@@ -126,9 +127,9 @@ class CompiledCnn(Cnn):
         read = (
             inputs.x.contiguous().numpy(),
             inputs.stages.table,
-            *map(_array, (parameters, params["w_head"], params["b_head"])),
+            *map(array, (parameters, params["w_head"], params["b_head"])),
         )
-        convnet.forward(*read, keep, *kept, _array(logits))
+        convnet.forward(*read, keep, *kept, array(logits))
         return read
 
     def _logits(self, params: Params, inputs: Any) -> Float[Tensor, "P T C N"]:
@@ -156,8 +157,3 @@ def _room(inputs: PaddedPixels, images: int, last: int) -> tuple[Any, ...]:
             (images * stages.codes, np.uint8),
         )
     )
-
-
-def _array(x: Float[Tensor, "P T ..."]) -> Any:
-    """The tensor's memory, candidates and tasks along one axis."""
-    return x.flatten(0, 1).numpy()

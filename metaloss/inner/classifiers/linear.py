@@ -100,12 +100,18 @@ class SharedLinear(Linear):
         x = tasks.train.x().flatten(2)
         drawn = self.draw(x, tasks.ways, keys)
         start = {"a": x.new_zeros(*x.shape[:2], tasks.ways), "c": x.new_ones(len(x), 1, 1)}
-        # + 1: the bias is the weight of an input that is 1 in every image.
         train, val = (
-            Span(images @ drawn["w"].mT + drawn["b"], images @ x.mT + 1)
+            Span(images @ drawn["w"].mT + drawn["b"], self.kernel(images, x))
             for images in (x, tasks.val.x().flatten(2))
         )
         return Bound(train, val, start)
+
+    def kernel(
+        self, images: Float[Tensor, "T N D"], train: Float[Tensor, "T B D"]
+    ) -> Float[Tensor, "T N B"]:
+        """The products of images with the training images."""
+        # + 1: the bias is the weight of an input that is 1 in every image.
+        return images @ train.mT + 1
 
     def __call__(self, params: Params, inputs: Any) -> Float[Tensor, "P T N C"]:
         """c·(X W⁰ᵀ + b⁰) + (X X_trainᵀ + 1) A, class by class in memory."""
