@@ -134,8 +134,7 @@ class Formulas(ToldClock):
 
         It is fastest where `logits.mT` is contiguous.
         """
-        z = logits.mT.contiguous()  # [P T C B]
-        z = self._before_softmax(z) if self._moves_logits else z
+        z = self._before_softmax(logits.mT.contiguous())  # [P T C B]
         compiled = None if torch.compiler.is_compiling() else self._compiled
         if compiled is None or z.dtype != self._bound.planes.dtype:
             gradient = self._by_torch(z)
@@ -248,6 +247,8 @@ class Formulas(ToldClock):
 
     def _before_softmax(self, logits: Float[Tensor, "P T C B"]) -> Float[Tensor, "P T C B"]:
         """scale · z / temperature + shift: before the softmax, which sees all classes."""
+        if not self._moves_logits:
+            return logits
         temperatures = [f.temperature for f in self.formulas]
         if any(t != 1 for t in temperatures):
             logits = logits / logits.new_tensor(temperatures)[:, None, None, None]
